@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _UNDECIDED = ".replacing-undecided"
 _DECIDED = ".replacing"
@@ -38,7 +39,7 @@ class Replacement:
         self._targets.append((folder, whole))
         return made
 
-    def describe(self, home: Path) -> list[dict]:
+    def describe(self, home: Path) -> list[dict[str, Any]]:
         """What `finish_replacing` must know, in JSON's types."""
         described = []
         for number, (folder, whole) in enumerate(self._targets):

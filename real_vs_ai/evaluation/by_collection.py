@@ -77,7 +77,7 @@ def worst_tables(metrics: Mapping[str, Any]) -> dict[str, list[Table]]:
     return worst
 
 
-def _from_collections(versions: Mapping[str, Mapping]) -> dict[str, list[Table]]:
+def _from_collections(versions: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Table]]:
     names = list(versions)
     by_name = {
         (kind, version): {row["name"]: row for row in versions[version][f"{kind}s"]}
@@ -113,16 +113,20 @@ def _from_collections(versions: Mapping[str, Mapping]) -> dict[str, list[Table]]
     }
 
 
-def _found_at_best(row: Mapping) -> tuple[float, float, str]:
+def _found_at_best(row: Mapping[str, Any]) -> tuple[float, float, str]:
     return row["fake"]["high"], -row["real"]["value"], row["name"]
 
 
-def _accused_at_best(row: Mapping) -> tuple[float, float, str]:
+def _accused_at_best(row: Mapping[str, Any]) -> tuple[float, float, str]:
     return -row["fake"]["low"], -row["fake"]["value"], row["name"]
 
 
 def _from_weakest(
-    weakest: Mapping[str, Sequence[Mapping]], titles: Mapping[str, str], *, share: str, title: str
+    weakest: Mapping[str, Sequence[Mapping[str, Any]]],
+    titles: Mapping[str, str],
+    *,
+    share: str,
+    title: str,
 ) -> list[Table]:
     tables = []
     for group, named in titles.items():
@@ -138,6 +142,6 @@ def _from_weakest(
     return tables
 
 
-def _counts(row: Mapping, share: str) -> bool:
+def _counts(row: Mapping[str, Any], share: str) -> bool:
     """Whether a group is worth a line: one of real pictures, only if any of them is accused."""
     return share == "found" or row[share]["value"] > 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
@@ -92,7 +93,7 @@ def calibrate_metadata(
     sources: np.ndarray | None = None,
     kinds: np.ndarray | None = None,
     refused: np.ndarray | None = None,
-) -> tuple[ModelMetadata, dict]:
+) -> tuple[ModelMetadata, dict[str, Any]]:
     """Fit calibration and thresholds on validation images.
 
     Args:
@@ -145,7 +146,7 @@ def calibrate_metadata(
     return fitted, _thresholds_found({"lower": lower, "upper": upper}, target_error=target_error)
 
 
-def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict:
+def _thresholds_found(bounds: dict[str, Threshold], *, target_error: float) -> dict[str, Any]:
     """The `thresholds` of metrics.json: the values, and how they did on validation."""
     return {
         **{name: bound.value for name, bound in bounds.items()},

@@ -56,10 +56,10 @@ class Ranked:
     name: str
     is_positive: np.ndarray
     scores: np.ndarray
-    numbers: Mapping
+    numbers: Mapping[str, Any]
 
 
-def rank_classes(splits: Mapping[str, Predictions], metrics: Mapping) -> list[Ranked]:
+def rank_classes(splits: Mapping[str, Predictions], metrics: Mapping[str, Any]) -> list[Ranked]:
     """Fake in each split, or each class in the first one; no class of all images or of none.
 
     Args:
@@ -151,7 +151,9 @@ def reliability_bins(hits: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarr
 
 
 @styled
-def draw_reliability(rows: Predictions, metrics: Mapping, *, calibrated: bool, path: Path) -> None:
+def draw_reliability(
+    rows: Predictions, metrics: Mapping[str, Any], *, calibrated: bool, path: Path
+) -> None:
     """Stated probability against observed share, with intervals.
 
     Args:
@@ -191,7 +193,7 @@ def _stated(rows: Predictions, probabilities: np.ndarray) -> tuple[np.ndarray, n
 
 
 @styled
-def draw_scores(rows: Predictions, *, thresholds: Mapping, path: Path) -> None:
+def draw_scores(rows: Predictions, *, thresholds: Mapping[str, Any], path: Path) -> None:
     """How the scores of each true class are spread, with the Uncertain band."""
     low, high = uncertain_range(thresholds)
     _, scores = _stated(rows, rows.calibrated)

@@ -160,7 +160,9 @@ def _describe(rows: Predictions, generators: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _find_extremes(collections: list[dict], generators: list[dict]) -> dict[str, Any]:
+def _find_extremes(
+    collections: list[dict[str, Any]], generators: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The mean area over collections, most false alarms, and the lowest area, by name; or None."""
     areas = [row["auc"]["value"] for row in collections if row["auc"]]
     real = [r for r in collections if r["class"] != POSITIVE_CLASS and r["wrong_of_certain"]]

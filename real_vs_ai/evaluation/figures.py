@@ -126,7 +126,7 @@ def shorten(text: str, length: int = 24) -> str:
 
 
 @styled
-def draw_history(history: Mapping[str, Sequence], *, keep: str, path: Path) -> None:
+def draw_history(history: Mapping[str, Sequence[Any]], *, keep: str, path: Path) -> None:
     """Training and validation curves by epoch, one panel for each metric that was recorded.
 
     Args:
@@ -156,7 +156,7 @@ def draw_history(history: Mapping[str, Sequence], *, keep: str, path: Path) -> N
     save_figure(figure, path)
 
 
-def kept_epoch(history: Mapping[str, Sequence], *, keep: str) -> float | None:
+def kept_epoch(history: Mapping[str, Sequence[Any]], *, keep: str) -> float | None:
     """The epoch whose weights were kept; None without validation losses to choose it by.
 
     Args:
@@ -168,7 +168,7 @@ def kept_epoch(history: Mapping[str, Sequence], *, keep: str) -> float | None:
     return history["epoch"][int(np.nanargmin(losses))] if np.isfinite(losses).any() else None
 
 
-def _mark_stages(axes: Axes, epochs: Sequence, stages: Sequence[str]) -> None:
+def _mark_stages(axes: Axes, epochs: Sequence[Any], stages: Sequence[str]) -> None:
     """A line where one stage of training gives way to the next, with both names."""
     changes = [i for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
     for i in changes:

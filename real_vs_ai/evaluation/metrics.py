@@ -98,7 +98,7 @@ def mean_interval(values: np.ndarray, labels: np.ndarray) -> Interval:
 
 def share_over_sources(
     labels: np.ndarray, decided: np.ndarray, sources: np.ndarray, class_names: tuple[str, ...]
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """The shares of wrong and of certain verdicts over sources that count alike.
 
     Returns:

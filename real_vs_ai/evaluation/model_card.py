@@ -74,7 +74,7 @@ def model_card(name: str, metrics: Mapping[str, Any], config: Mapping[str, Any])
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
-def _header(name: str, metrics: Mapping) -> Blocks:
+def _header(name: str, metrics: Mapping[str, Any]) -> Blocks:
     names = ", ".join(map(markdown_text, metrics["class_names"]))
     backbone = metrics.get("backbone") or "A Keras model"
     size, seen = metrics["image_size"], metrics.get("input", {})
@@ -104,13 +104,13 @@ def _header(name: str, metrics: Mapping) -> Blocks:
     ]
 
 
-def _data(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+def _data(metrics: Mapping[str, Any], tables: Mapping[str, Table]) -> Blocks:
     unreadable = sum(len(part["unreadable"]) for part in metrics.get("data", {}).values())
     note = f"Left out: {plural(unreadable, 'file')} that could not be read." if unreadable else ""
     return ["## Data", tables["data"], note]
 
 
-def _recipe(config: Mapping) -> Blocks:
+def _recipe(config: Mapping[str, Any]) -> Blocks:
     options = [
         f"{markdown_text(name)} {markdown_text(str(value))}"
         for name, value in config.get("options", {}).items()
@@ -128,7 +128,7 @@ def _recipe(config: Mapping) -> Blocks:
     return ["## Recipe", " ".join([", ".join(options) + ".", *sentences])]
 
 
-def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+def _results(metrics: Mapping[str, Any], tables: Mapping[str, Table]) -> Blocks:
     averaged = "" if metrics.get("positive_class") else " Class metrics are averaged over classes."
     # Reports of earlier versions rest on a temperature alone, whatever the classes' shares were.
     weighed = metrics.get("positive_class") and "offset" in metrics
@@ -168,7 +168,7 @@ def _results(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return [*blocks, " ".join(sentences), tables["over_sources"]]
 
 
-def _conditions(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+def _conditions(metrics: Mapping[str, Any], tables: Mapping[str, Table]) -> Blocks:
     """What is found of the generated pictures, and whom the model accuses."""
     blocks: Blocks = []
     if "conditions" in tables:
@@ -189,7 +189,7 @@ def _conditions(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return ["## What it finds and whom it accuses", *blocks] if blocks else []
 
 
-def _worst(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+def _worst(metrics: Mapping[str, Any], tables: Mapping[str, Table]) -> Blocks:
     """Accusations and misses apart, worst first; `collections.csv` has the better ones too."""
     worst = worst_tables(metrics)
     blocks: Blocks = []
@@ -209,9 +209,9 @@ def _worst(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return ["## Where it is worst", link, *blocks]
 
 
-def _groups(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+def _groups(metrics: Mapping[str, Any], tables: Mapping[str, Table]) -> Blocks:
     """By source and size, unless collections are reported: then `collections.csv` has both."""
-    split = next((split for split in REPORTED_SPLITS if split in metrics), None)
+    split = next((split for split in REPORTED_SPLITS if split in metrics), "")
     if metrics.get("collections"):
         return []
     blocks: Blocks = []
@@ -225,7 +225,7 @@ def _groups(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return [f"## By source and size ({split})", *blocks] if blocks else []
 
 
-def _robustness(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+def _robustness(metrics: Mapping[str, Any], tables: Mapping[str, Table]) -> Blocks:
     if "robustness" not in tables:
         if metrics.get("collections"):
             # Their tables hold two ways of the web.
@@ -240,7 +240,7 @@ def _robustness(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return ["## Robustness", intro, tables["robustness"]]
 
 
-def _more_tables(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
+def _more_tables(metrics: Mapping[str, Any], tables: Mapping[str, Table]) -> Blocks:
     compared = metrics.get("comparison", {}).get("model", "")
     intros = {
         "precisions": (
@@ -269,7 +269,7 @@ def _more_tables(metrics: Mapping, tables: Mapping[str, Table]) -> Blocks:
     return blocks
 
 
-def _confounds(metrics: Mapping) -> Blocks:
+def _confounds(metrics: Mapping[str, Any]) -> Blocks:
     found = metrics.get("confound")
     if not found:
         return []
@@ -283,7 +283,7 @@ def _confounds(metrics: Mapping) -> Blocks:
     return ["## Confounds", told]
 
 
-def _limits(metrics: Mapping) -> Blocks:
+def _limits(metrics: Mapping[str, Any]) -> Blocks:
     limits = [
         "The figures hold for images like the test images. On other sources, newer generators, "
         "screenshots and edited pictures the model can be far worse, and still sound certain.",
@@ -298,7 +298,7 @@ def _limits(metrics: Mapping) -> Blocks:
     return ["## Limits", "\n".join(f"- {limit}" for limit in limits)]
 
 
-def _licence(metrics: Mapping, config: Mapping) -> Blocks:
+def _licence(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> Blocks:
     """Credit what the run was made from, as far as its files say so, and nothing else."""
     text = "The code is under the MIT licence; the training data keep their own terms."
     backbone = str(metrics.get("backbone") or "").lower()
@@ -330,11 +330,11 @@ def _is_used(name: str, sources: Collection[str]) -> bool:
     return any(source.startswith(name) for source in plain)
 
 
-def _sources(config: Mapping) -> Mapping[str, Sequence[str]]:
+def _sources(config: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     return config.get("data", {}).get("sources", {})
 
 
-def _listed_collections(config: Mapping) -> list[list[str]]:
+def _listed_collections(config: Mapping[str, Any]) -> list[list[str]]:
     """What the list of public collections says of the run's sources; [] where it knows none."""
     listed = DATA_DIR / "collections.csv"
     sources = _sources(config)

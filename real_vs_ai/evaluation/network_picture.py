@@ -93,7 +93,7 @@ def stages_of(model: keras.Model) -> keras.Model:
         return model
 
 
-def _box(group: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable:
+def _box(group: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[..., Any]:
     """A layer alone, or several as a model of their own."""
     import keras
 

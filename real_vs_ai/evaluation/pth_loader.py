@@ -2,13 +2,13 @@ import torch
 from torch.nn import functional as nn
 
 
-def conv(s: dict, x: torch.Tensor, name: str, norm: str, **how: int) -> torch.Tensor:
-    of = (s[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-    return nn.batch_norm(nn.conv2d(x, s[f"{name}.weight"], **how), *of)
+def conv(s: dict[str, torch.Tensor], x: torch.Tensor, at: str, bn: str, **how: int) -> torch.Tensor:
+    of = (s[f"{bn}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+    return nn.batch_norm(nn.conv2d(x, s[f"{at}.weight"], **how), *of)
 
 
 @torch.inference_mode()
-def predict(s: dict, pixels: torch.Tensor) -> torch.Tensor:
+def predict(s: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
     """Probabilities of RGB pixels, 0 to 255, (n, size, size, 3), by `torch.load(path)` as s."""
     x = pixels.permute(0, 3, 1, 2).float() + s["input.offset"][:, None, None]
     x = nn.interpolate(x, scale_factor=float(s["input.enlarge"]), mode="bilinear")

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 from sklearn.metrics import classification_report
@@ -121,7 +121,7 @@ def redraw_report(run: RunFolder) -> list[Path]:
 
 
 def _write_from_numbers(
-    into: RunFolder, run: RunFolder, predictions: Predictions, metrics: Mapping
+    into: RunFolder, run: RunFolder, predictions: Predictions, metrics: Mapping[str, Any]
 ) -> list[Path]:
     """Write what needs neither images nor model; the figures drawn."""
     config = read_json(run.config) if run.config.is_file() else {}
@@ -140,7 +140,7 @@ def _write_from_numbers(
     return drawn
 
 
-def draw_report(folder: Path, predictions: Predictions, metrics: Mapping) -> list[Path]:
+def draw_report(folder: Path, predictions: Predictions, metrics: Mapping[str, Any]) -> list[Path]:
     """Draw what the predictions allow.
 
     Args:
@@ -176,7 +176,7 @@ def draw_report(folder: Path, predictions: Predictions, metrics: Mapping) -> lis
     return drawn
 
 
-def _classification_report(predictions: Predictions, metrics: Mapping) -> str:
+def _classification_report(predictions: Predictions, metrics: Mapping[str, Any]) -> str:
     """scikit-learn's report for each split, at the class of highest probability."""
     texts = []
     for split in predictions.split_names:

@@ -63,7 +63,7 @@ _SUMMARY_TITLES = (
 )
 
 
-def report_tables(metrics: Mapping) -> dict[str, Table]:
+def report_tables(metrics: Mapping[str, Any]) -> dict[str, Table]:
     """Every table that the contents of `metrics.json` hold, by name.
 
     Returns:
@@ -93,7 +93,7 @@ def report_tables(metrics: Mapping) -> dict[str, Table]:
     return tables
 
 
-def _data(metrics: Mapping) -> Table:
+def _data(metrics: Mapping[str, Any]) -> Table:
     names = metrics["class_names"]
     rows = [
         [split, *(counts.get(name, 0) for name in names), sum(counts.values())]
@@ -102,7 +102,7 @@ def _data(metrics: Mapping) -> Table:
     return ["split", *names, "images"], rows
 
 
-def _results(metrics: Mapping) -> Table:
+def _results(metrics: Mapping[str, Any]) -> Table:
     splits = [split for split in REPORTED_SPLITS if split in metrics]
     rows = [
         [title, *(interval_text(metrics[split].get(name)) for split in splits)]
@@ -112,7 +112,7 @@ def _results(metrics: Mapping) -> Table:
     return ["metric", *(f"{split} (n = {metrics[split]['n']:,})" for split in splits)], rows
 
 
-def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> Table:
+def _over_sources(counted: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     rows = [
         [
             split,
@@ -128,8 +128,8 @@ def _over_sources(counted: Mapping[str, Sequence[Mapping]]) -> Table:
     return headers, rows
 
 
-def _groups(title: str) -> Callable[[Mapping], Table]:
-    def make(groups: Mapping) -> Table:
+def _groups(title: str) -> Callable[[Mapping[str, Any]], Table]:
+    def make(groups: Mapping[str, Any]) -> Table:
         rows = [
             [name, part["n"], *(interval_text(part.get(m)) for m in _GROUP_METRICS)]
             for name, part in groups.items()
@@ -139,12 +139,12 @@ def _groups(title: str) -> Callable[[Mapping], Table]:
     return make
 
 
-def _sources(groups: Mapping) -> Table:
+def _sources(groups: Mapping[str, Any]) -> Table:
     """The sources of lowest accuracy, worst first, as many as a model card shows."""
     return _groups("source")(dict(sorted(groups.items(), key=_at_best)[:MOST_LISTED]))
 
 
-def _at_best(one: tuple[str, Mapping]) -> tuple[float, float]:
+def _at_best(one: tuple[str, Mapping[str, Any]]) -> tuple[float, float]:
     """Smallest for the source that is surely worst; few images prove little."""
     _, part = one
     if not part.get("accuracy"):
@@ -153,7 +153,7 @@ def _at_best(one: tuple[str, Mapping]) -> tuple[float, float]:
     return exact_interval(share * n, n)["high"], share
 
 
-def headline(metrics: Mapping, *, title: str | None = None) -> str:
+def headline(metrics: Mapping[str, Any], *, title: str | None = None) -> str:
     """The results for a terminal; where there are several sources, the worst ones with them."""
     tables = report_tables(metrics)
     texts = [format_table(*tables["results"], title=title)]
@@ -162,7 +162,7 @@ def headline(metrics: Mapping, *, title: str | None = None) -> str:
     return "\n\n".join(texts)
 
 
-def _worst_sources(groups: Mapping) -> Table | None:
+def _worst_sources(groups: Mapping[str, Any]) -> Table | None:
     """The sources of lowest accuracy; few images prove little, and so come later."""
     if len(groups) < 2:
         return None
@@ -177,7 +177,7 @@ def _worst_sources(groups: Mapping) -> Table | None:
     return ["source", "images", "accuracy"], rows
 
 
-def _conditions(conditions: Mapping[str, Mapping]) -> Table:
+def _conditions(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
     """What is found and who is accused, condition by condition."""
     titles = ["condition", "images", *_CONDITION_TITLES, *_BALANCED_TITLES.values()]
     rows = []
@@ -190,7 +190,7 @@ def _conditions(conditions: Mapping[str, Mapping]) -> Table:
     return titles, rows
 
 
-def _robustness(robustness: Mapping) -> Table:
+def _robustness(robustness: Mapping[str, Any]) -> Table:
     rows = [
         [row["name"], interval_text(row["accuracy"]), row["flips"], row["uncertain"]]
         for row in robustness["rows"]
@@ -198,7 +198,7 @@ def _robustness(robustness: Mapping) -> Table:
     return ["change", "accuracy", "verdicts flipped", "Uncertain"], rows
 
 
-def _reasons(metrics: Mapping) -> Table:
+def _reasons(metrics: Mapping[str, Any]) -> Table:
     shares = metrics["out_of_distribution"]
     counts = {split: metrics[split].get("reasons", {}) for split in shares}
     codes = sorted({code for by_code in counts.values() for code in by_code})
@@ -208,7 +208,7 @@ def _reasons(metrics: Mapping) -> Table:
     return headers, [*rows, ["share out-of-distribution", *unlike]]
 
 
-def _other_images(folders: Sequence[Mapping]) -> Table:
+def _other_images(folders: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [title, *(interval_text(part[share]) for part in folders)]
         for share, title in _OTHER_TITLES.items()
@@ -216,7 +216,7 @@ def _other_images(folders: Sequence[Mapping]) -> Table:
     return ["share of the images", *(f"{p['data']} (n = {p['n']:,})" for p in folders)], rows
 
 
-def _comparison(compared: Mapping) -> Table:
+def _comparison(compared: Mapping[str, Any]) -> Table:
     rows = [
         [
             split,
@@ -233,10 +233,10 @@ def _comparison(compared: Mapping) -> Table:
     return ["split", "images", "accuracy difference", *right, "p (McNemar)"], rows
 
 
-def _collections(part: Mapping) -> Table:
+def _collections(part: Mapping[str, Any]) -> Table:
     """What a release is judged by, for each version of a split's images."""
 
-    def name_of(entry: Mapping | None, shown: Callable[[Mapping], str]) -> str:
+    def name_of(entry: Mapping[str, Any] | None, shown: Callable[[Mapping[str, Any]], str]) -> str:
         return f"{entry['name']}: {shown(entry)}" if entry else "none"
 
     rows = []
@@ -257,7 +257,7 @@ def _collections(part: Mapping) -> Table:
     return ["version", *_SUMMARY_TITLES], rows
 
 
-def precision_table(found: Sequence[Mapping]) -> Table:
+def precision_table(found: Sequence[Mapping[str, Any]]) -> Table:
     """What each precision changes; benchmarks/bench_precision.py measures it."""
     rows = [
         [

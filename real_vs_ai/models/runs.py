@@ -267,7 +267,7 @@ def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_table(path, columns, ([row.get(name, "") for name in columns] for row in history))
 
 
-def read_history(path: Path) -> dict[str, list]:
+def read_history(path: Path) -> dict[str, list[Any]]:
     """The columns of `history.csv`: texts of "stage", numbers of the others; {} without epochs.
 
     Args:
@@ -279,7 +279,7 @@ def read_history(path: Path) -> dict[str, list]:
     if not path.is_file():
         return {}
     names = list(dict.fromkeys(["epoch", *table_columns(path)]))
-    history: dict[str, list] = {}
+    history: dict[str, list[Any]] = {}
     for name, cells in zip(names, zip(*read_table(path, names), strict=True), strict=False):
         try:
             history[name] = [cell if name == "stage" else float(cell or "nan") for cell in cells]

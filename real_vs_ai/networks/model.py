@@ -230,7 +230,7 @@ def _copy_model_weights(
     _copy_head(model, stored, same_classes=metadata.class_names == class_names)
 
 
-def _follows(layer: keras.layers.Layer, stored: Mapping[str, list]) -> bool:
+def _follows(layer: keras.layers.Layer, stored: Mapping[str, list[Any]]) -> bool:
     """Whether a layer belongs to a block that comes after the blocks of a shallower network."""
     position = _residual_block(layer.name)
     if position is None or position[1] == 1:
@@ -239,7 +239,7 @@ def _follows(layer: keras.layers.Layer, stored: Mapping[str, list]) -> bool:
     return f"conv{stage}_block1_3_bn" in stored
 
 
-def _copy_head(model: keras.Model, stored: Mapping[str, list], *, same_classes: bool) -> None:
+def _copy_head(model: keras.Model, stored: Mapping[str, list[Any]], *, same_classes: bool) -> None:
     head = head_layers(model)
     fits = all(
         [value.shape for value in stored.get(layer.name, [])]

@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from real_vs_ai.core.config import POSITIVE_CLASS
 from real_vs_ai.core.images import DECODER_ERRORS
@@ -65,7 +66,7 @@ def _unreadable(key: str) -> Finding:
 class _Manifest:
     """One manifest of a store, as the library reports it."""
 
-    content: dict
+    content: dict[str, Any]
 
     @functools.cached_property
     def agents(self) -> str:
@@ -74,7 +75,7 @@ class _Manifest:
         return json.dumps([*claim, *self.action_entries])
 
     @functools.cached_property
-    def action_entries(self) -> list[dict]:
+    def action_entries(self) -> list[dict[str, Any]]:
         return [
             action
             for assertion in self.content.get("assertions", [])
@@ -126,11 +127,11 @@ class _Manifest:
         return not _NO_EDITS.issuperset(self.actions)
 
     @property
-    def ingredients(self) -> list[dict]:
+    def ingredients(self) -> list[dict[str, Any]]:
         return self.content.get("ingredients", [])[:_MOST_INGREDIENTS]
 
 
-def _describe_store(store: dict, checked: CheckedSeal) -> list[Finding]:
+def _describe_store(store: dict[str, Any], checked: CheckedSeal) -> list[Finding]:
     manifest = _Manifest(store["manifests"][store["active_manifest"]])
     finding = Finding(
         Code.CREDENTIALS,
@@ -155,7 +156,7 @@ def _describe_store(store: dict, checked: CheckedSeal) -> list[Finding]:
     return [finding, *(_describe_origins(manifest, store, finding) if unbroken else [])]
 
 
-def _describe_origins(manifest: _Manifest, store: dict, seal: Finding) -> list[Finding]:
+def _describe_origins(manifest: _Manifest, store: dict[str, Any], seal: Finding) -> list[Finding]:
     """What the manifest and its ingredients' manifests say of where the picture comes from."""
     common = replace(seal, actions=(), ingredients=())
     said_by = Message("finding.manifest")
@@ -179,7 +180,7 @@ def _describe_origins(manifest: _Manifest, store: dict, seal: Finding) -> list[F
     return [*findings, *describe_input(picture, kind="C2PA", field="C2PA", seal=seal.seal)]
 
 
-def _input_picture(manifest: _Manifest, store: dict) -> str:
+def _input_picture(manifest: _Manifest, store: dict[str, Any]) -> str:
     """The ingredient, itself not generated, from which a generator made the picture, or ""."""
     chain = [manifest, *(one for _, one in itertools.islice(_ancestors(manifest, store), 10))]
     for generated in (one for one in chain if one.generator):
@@ -208,7 +209,7 @@ def _describe_ingredient(
     return replace(finding, claim=Message("claim.edited", claim=finding.claim))
 
 
-def _ancestors(manifest: _Manifest, store: dict) -> Iterator[tuple[str, _Manifest]]:
+def _ancestors(manifest: _Manifest, store: dict[str, Any]) -> Iterator[tuple[str, _Manifest]]:
     """The manifests of the ingredients and of theirs, each once, nearest first."""
     seen = {store["active_manifest"]}
     waiting = [("", manifest)]

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from real_vs_ai.core.config import POSITIVE_CLASS
 from real_vs_ai.core.messages import Message
@@ -215,7 +216,7 @@ def _chinese_label(fields: dict[str, str]) -> list[Finding]:
     return []
 
 
-def _chinese_forms(fields: dict[str, str]) -> Iterator[tuple[str, dict]]:
+def _chinese_forms(fields: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where the label may stand, and what stands there."""
     yield "XMP", _chinese_object(xmp_property(fields, "AIGC"))
     for name in _CHINESE_FIELDS:
@@ -225,6 +226,6 @@ def _chinese_forms(fields: dict[str, str]) -> Iterator[tuple[str, dict]]:
         yield "XMP", {name: xmp_property(fields, name) for name in names}
 
 
-def _chinese_object(text: str) -> dict:
+def _chinese_object(text: str) -> dict[str, Any]:
     label = parse_object(text)
     return label["AIGC"] if isinstance(label.get("AIGC"), dict) else label

@@ -161,7 +161,7 @@ _PROMPT_INPUTS = ("text", "text_g", "text_l", "clip_l", "t5xxl", "prompt", "posi
 _MODEL_INPUTS = ("ckpt_name", "unet_name", "gguf_name", "base_ckpt_name", "model_name")
 
 
-def _nodes(graph: dict[str, Any]) -> list[tuple[str, dict]]:
+def _nodes(graph: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Kind and inputs of each node of a graph."""
     return [
         (str(node["class_type"]), _object(node, "inputs"))
@@ -170,14 +170,15 @@ def _nodes(graph: dict[str, Any]) -> list[tuple[str, dict]]:
     ]
 
 
-def _nodes_of_damaged(text: str) -> list[tuple[str, dict]]:
+def _nodes_of_damaged(text: str) -> list[tuple[str, dict[str, Any]]]:
     """The same of a graph that was cut off, or that lost its quotes on the way into EXIF."""
     if not text.startswith("{") or not (kinds := _NODE_KIND.findall(text)):
         return []
-    return [(kind.strip(), {}) for kind in kinds] + [("", dict(_NODE_INPUT.findall(text)))]
+    named: list[tuple[str, dict[str, Any]]] = [(kind.strip(), {}) for kind in kinds]
+    return [*named, ("", dict(_NODE_INPUT.findall(text)))]
 
 
-def _inputs(nodes: list[tuple[str, dict]], names: tuple[str, ...]) -> Iterator[str]:
+def _inputs(nodes: list[tuple[str, dict[str, Any]]], names: tuple[str, ...]) -> Iterator[str]:
     """Texts among the inputs of the nodes, in the order of the names."""
     for name in names:
         for _, inputs in nodes:
@@ -203,34 +204,34 @@ _OBJECT_FIELDS = tuple(dict.fromkeys((*_SETTINGS_FIELDS, "invokeai_metadata", "s
 
 
 # Each reader gives the prompt, the model, and what says that there was an input picture.
-def _read_swarmui(record: dict, fields: dict) -> tuple[str, str, str]:
+def _read_swarmui(record: dict[str, Any], fields: dict[str, Any]) -> tuple[str, str, str]:
     record = _object(record, "sui_image_params")
     picture = _key_in_use(record, "initimage", "promptimages")
     picture = picture or ("initimagecreativity" if "initimagecreativity" in record else "")
     return _text(record, "prompt"), _text(record, "model"), picture
 
 
-def _read_fooocus(record: dict, fields: dict) -> tuple[str, str, str]:
+def _read_fooocus(record: dict[str, Any], fields: dict[str, Any]) -> tuple[str, str, str]:
     return _text(record, "prompt", "Prompt"), _text(record, "base_model", "Base Model"), ""
 
 
-def _read_draw_things(record: dict, fields: dict) -> tuple[str, str, str]:
+def _read_draw_things(record: dict[str, Any], fields: dict[str, Any]) -> tuple[str, str, str]:
     return _text(record, "c"), _text(record, "model"), _partial_strength(record)
 
 
-def _read_easy_diffusion(record: dict, fields: dict) -> tuple[str, str, str]:
+def _read_easy_diffusion(record: dict[str, Any], fields: dict[str, Any]) -> tuple[str, str, str]:
     model = _text(record, "use_stable_diffusion_model", "Stable Diffusion model")
     picture = _key_in_use(record, "init_image", "Init Image", "prompt_strength")
     return _text(record, "prompt", "Prompt"), model, picture
 
 
-def _read_novelai(record: dict, fields: dict) -> tuple[str, str, str]:
+def _read_novelai(record: dict[str, Any], fields: dict[str, Any]) -> tuple[str, str, str]:
     request = _text(record, "request_type") or _partial_strength(record)
     picture = "" if request == "PromptGenerateRequest" else request
     return _text(record, "prompt"), fields.get("Source", ""), picture
 
 
-def _read_invokeai(record: dict, fields: dict) -> tuple[str, str, str]:
+def _read_invokeai(record: dict[str, Any], fields: dict[str, Any]) -> tuple[str, str, str]:
     model = record.get("model")
     if isinstance(model, dict):
         model = model.get("name") or model.get("model_name")
@@ -240,7 +241,7 @@ def _read_invokeai(record: dict, fields: dict) -> tuple[str, str, str]:
     return _text(record, "positive_prompt"), str(model or ""), picture
 
 
-_PROGRAMS: tuple[tuple[str, frozenset[str], Callable], ...] = (
+_PROGRAMS: tuple[tuple[str, frozenset[str], Callable[..., Any]], ...] = (
     ("SwarmUI", frozenset({"sui_image_params"}), _read_swarmui),
     ("Fooocus", frozenset({"base_model", "prompt"}), _read_fooocus),
     ("Fooocus", frozenset({"Base Model", "Prompt"}), _read_fooocus),
@@ -270,21 +271,21 @@ def _invokeai(fields: dict[str, str]) -> Iterator[Settings]:
         yield Settings("InvokeAI", "Dream", found[1], from_picture=picture)
 
 
-def _object(record: dict, key: str) -> dict:
+def _object(record: dict[str, Any], key: str) -> dict[str, Any]:
     value = record.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _text(record: dict, *keys: str) -> str:
+def _text(record: dict[str, Any], *keys: str) -> str:
     """The first text under these keys, or ""."""
     values = map(record.get, keys)
     return next((value for value in values if value and isinstance(value, str)), "")
 
 
-def _key_in_use(record: dict, *keys: str) -> str:
+def _key_in_use(record: dict[str, Any], *keys: str) -> str:
     return next((key for key in keys if record.get(key)), "")
 
 
-def _partial_strength(record: dict) -> str:
+def _partial_strength(record: dict[str, Any]) -> str:
     strength = record.get("strength", 1)
     return f"strength {strength}" if _is_partial(strength) else ""

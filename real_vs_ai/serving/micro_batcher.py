@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -51,10 +51,10 @@ class _Request(Generic[R]):
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Part(Generic[R]):
     """Some inputs of a request, from here to there."""
 
-    request: _Request
+    request: _Request[R]
     start: int
     stop: int
 
@@ -88,10 +88,10 @@ class MicroBatcher(Generic[R]):
         self._engine, self._finish = engine, finish
         # Hold it to read or change the fields below.
         self._changed = threading.Condition()
-        self._waiting: deque[_Part] = deque()
+        self._waiting: deque[_Part[R]] = deque()
         # Outputs of requests that are not complete yet, by their start. Those of a request that has
         # failed meanwhile vanish with it.
-        self._computed: WeakKeyDictionary[_Request, dict[int, np.ndarray]] = WeakKeyDictionary()
+        self._computed: WeakKeyDictionary[_Request[R], dict[int, np.ndarray]] = WeakKeyDictionary()
         self._workers = self._running = self._feeders = 0
 
     def submit(self, inputs: np.ndarray, *, ahead: bool = False) -> Future[R]:
@@ -138,7 +138,7 @@ class MicroBatcher(Generic[R]):
         while parts := self._next_batch():
             self._compute(parts)
 
-    def _next_batch(self) -> list[_Part]:
+    def _next_batch(self) -> list[_Part[R]]:
         """What is to be computed next, once it is time; [] when nothing has come for long."""
         with self._changed:
             while (delay := self._delay()) > 0:
@@ -174,7 +174,7 @@ class MicroBatcher(Generic[R]):
         oldest = min(part.request.came for part in self._waiting)
         return max(0.0, oldest + patience - time.monotonic())
 
-    def _compute(self, parts: list[_Part]) -> None:
+    def _compute(self, parts: list[_Part[R]]) -> None:
         """Run a batch and answer the requests that it completes."""
         outputs = self._predict(parts)
         complete = self._gather(parts, outputs)
@@ -186,7 +186,7 @@ class MicroBatcher(Generic[R]):
         for (request, _), result in zip(complete, results, strict=True):
             _answer(request, result)
 
-    def _predict(self, parts: list[_Part]) -> list[np.ndarray | Exception]:
+    def _predict(self, parts: list[_Part[R]]) -> list[np.ndarray | Exception]:
         """The engine's outputs for each part, or what went wrong with it."""
         try:
             outputs = self._engine.predict(np.concatenate([part.inputs for part in parts]))
@@ -199,10 +199,10 @@ class MicroBatcher(Generic[R]):
             return [error] if len(parts) == 1 else [self._predict([part])[0] for part in parts]
 
     def _gather(
-        self, parts: list[_Part], outputs: list[np.ndarray | Exception]
-    ) -> list[tuple[_Request, np.ndarray | Exception]]:
+        self, parts: list[_Part[R]], outputs: list[np.ndarray | Exception]
+    ) -> list[tuple[_Request[R], np.ndarray | Exception]]:
         """The requests that are complete now, or have failed, with all their outputs."""
-        complete: list[tuple[_Request, np.ndarray | Exception]] = []
+        complete: list[tuple[_Request[R], np.ndarray | Exception]] = []
         with self._changed:
             for part, outputs_of_part in zip(parts, outputs, strict=True):
                 request = part.request
@@ -218,7 +218,7 @@ class MicroBatcher(Generic[R]):
         return complete
 
     def _results(
-        self, complete: list[tuple[_Request, np.ndarray | Exception]]
+        self, complete: list[tuple[_Request[R], np.ndarray | Exception]]
     ) -> list[R | Exception]:
         """What the requests get: a result, or what went wrong."""
         try:
@@ -233,7 +233,7 @@ class MicroBatcher(Generic[R]):
             return [self._results([one])[0] for one in complete]
 
 
-def _answer(request: _Request, result: object) -> None:
+def _answer(request: _Request[Any], result: object) -> None:
     if request.answer.done():
         # Another part of it had failed before.
         return

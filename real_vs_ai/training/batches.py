@@ -210,7 +210,7 @@ def _first_views(n_images: int, seed: int) -> np.ndarray:
     return np.random.default_rng((seed, 1)).integers(0, 2**31, size=n_images)
 
 
-def draw_changes(count: int, ranges: AffineRanges, *, size: int, seed: list) -> tf.Tensor:
+def draw_changes(count: int, ranges: AffineRanges, *, size: int, seed: list[Any]) -> tf.Tensor:
     """A random warp for each of `count` images of this side; the seed is two integers.
 
     Returns:

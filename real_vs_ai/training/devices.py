@@ -37,7 +37,7 @@ class Device:
     precision: str
     strategy: Any
 
-    def scope(self) -> AbstractContextManager:
+    def scope(self) -> AbstractContextManager[None]:
         """The context to build and train the model in."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 

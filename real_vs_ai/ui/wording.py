@@ -201,7 +201,7 @@ def harmless_markdown(text: str) -> str:
     return _ACTIVE.sub(_parted, "\n".join(lowered))
 
 
-def _parted(found: re.Match) -> str:
+def _parted(found: re.Match[str]) -> str:
     """A character that does nothing any more; escaped ones stay as they are."""
     character = found[0]
     if character.startswith("\\"):
@@ -214,7 +214,7 @@ def as_markdown(text: str, *, longest: int = 400) -> str:
     return _PUNCTUATION.sub(_defused, visible(text, longest=longest).strip()) or "(no name)"
 
 
-def _defused(found: re.Match) -> str:
+def _defused(found: re.Match[str]) -> str:
     """A character behind a backslash.
 
     Links and ":icons:" are found in escaped text too, so an invisible joiner parts what they need.
