@@ -331,8 +331,13 @@ def test_model_that_was_chosen_outlasts_a_visit_to_the_other_page(open_page):
     page = open_page()
     page.get_by_text("Advanced: the model").click()
     models = page.get_by_test_id("stExpander").get_by_role("combobox")
-    models.click()
-    page.get_by_role("option", name="three").click()
+    option = page.get_by_role("option", name="three")
+    while not option.is_visible():
+        # A list that opens while the page is being drawn is closed again.
+        page.locator("[data-test-script-state=notRunning]").wait_for()
+        models.click()
+        page.wait_for_timeout(1_000)
+    option.click()
     heading(page, "Which class is this picture?", level=1).wait_for()
     page.get_by_role("link", name="Models").click()
     page.get_by_text("How good it is").wait_for()
