@@ -52,9 +52,11 @@ class RunFolder:
     # Other formats of the model, no further models.
     exports = _file("exports")
     checkpoints = _file("checkpoints")
-    # The state to resume from, and the weights to keep from the end of their epoch on.
+    # The state to resume from, the weights to keep from the end of their epoch on, and those that
+    # a run with `blend` began with.
     checkpoint = _file("checkpoints/state.npz")
     best_weights = _file("checkpoints/best.weights.h5")
+    first_weights = _file("checkpoints/first.weights.h5")
 
     @property
     def is_finished(self) -> bool:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from real_vs_ai.core.errors import InputError
+from real_vs_ai.core.files import atomic_write
 from real_vs_ai.core.reporting import plural
 from real_vs_ai.dataset.labelled_images import source_weights
 from real_vs_ai.models.keras_models import graph_of
@@ -160,7 +162,7 @@ def run_stages(learning: Learning) -> None:
     limit = f"; it learns for at most {minutes:g} min" if minutes else ""
     say(f"{learning.run.path}: at most {epochs or 'no epoch'}{limit}.")
     share = learning.options.blend
-    begun_with = learning.model.get_weights() if share < 1 else []
+    begun_with = _first_weights(learning) if share < 1 else []
     while progress.stage < len(stages):
         stage = stages[progress.stage]
         try:
@@ -184,6 +186,26 @@ def run_stages(learning: Learning) -> None:
     if begun_with:
         learning.model.set_weights(blend(begun_with, learning.model.get_weights(), share=share))
         say(f"The weights kept are {share:g} of the learnt ones and {1 - share:g} of the first.")
+
+
+def _first_weights(learning: Learning) -> list[np.ndarray]:
+    """The weights that the run began with: a resumed run's network has random ones.
+
+    Raises:
+        InputError: The run is resumed, and they were not kept.
+    """
+    model, run = learning.model, learning.run
+    if run.first_weights.is_file():
+        graph_of(model).load_weights(run.first_weights)
+    elif run.checkpoint.is_file():
+        raise InputError(
+            f"Expected the weights that the run began with in {run.first_weights}, found none, "
+            "so that they cannot be blended. Start the run again."
+        )
+    elif learning.hosts.is_first:
+        with atomic_write(run.first_weights) as staging:
+            graph_of(model).save_weights(staging)
+    return model.get_weights()
 
 
 def blend(

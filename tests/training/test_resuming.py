@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_runs import begin, die_in_report, read_history, train, train_until
 
+from real_vs_ai.core.errors import InputError
 from real_vs_ai.models.runs import RunFolder
 from real_vs_ai.training import callbacks, loop, run_folder
 
@@ -76,8 +77,11 @@ def test_folder_of_a_run_killed_before_it_began_is_reused(parse, monkeypatch):
     assert begin(monkeypatch, parse("--run-name", "run")).run == run
 
 
-def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
-    die_in_report(monkeypatch, parse("--run-name", "run"))
+@pytest.mark.parametrize("share", [1, 0.25])
+def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short, first_model, share):
+    # Weights from a file: the network that is built to resume has others.
+    begun = f"--run-name run --epochs 1 --weights {first_model()} --set frozen_epochs=0"
+    die_in_report(monkeypatch, parse(f"{begun} blend={share}"))
     path = parse().models_dir / "run"
     before = keras.models.load_model(path / "model.h5").get_weights()
     said = []
@@ -86,6 +90,14 @@ def test_run_killed_in_its_report_only_reports_again(parse, monkeypatch, short):
     assert not any(line.startswith("epoch") for line in said)
     for a, b in zip(before, keras.models.load_model(path / "model.h5").get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_resumed_run_without_the_weights_it_began_with_blends_nothing(parse, monkeypatch, short):
+    die_in_report(monkeypatch, parse("--run-name", "run", "--set", "blend=0.5"))
+    run = RunFolder(parse().models_dir / "run")
+    run.first_weights.unlink()
+    with pytest.raises(InputError, match="the weights that the run began with"):
+        train(parse("--resume"))
 
 
 def test_nan_loss_ends_the_run_and_keeps_the_last_checkpoint(parse, monkeypatch, short):
